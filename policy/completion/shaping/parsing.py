@@ -76,6 +76,8 @@ class ParseCheck:
         self.before = self._errors(self._tree, self._left + self._right)
         line_start = self._left.rfind(b"\n") + 1
         line_end = len(self._left) + self._right.find(b"\n") if b"\n" in self._right else len(self._left + self._right)
+        # Where a token is missing if the statement of the cursor's line continues on the next line
+        self._line_end = len((self._left + self._right)[:line_end].rstrip()) - len(self._left + self._right)
         self.elsewhere = sum(end < line_start or start > line_end for start, end in self.before.spans)
         self.from_scratch = whole and self.elsewhere > 0
 
@@ -125,7 +127,8 @@ class ParseCheck:
         start, end = len(self._left), len(self._left) + len(text.encode("utf-8", "replace"))
         # A missing token at the end of `text` is no error inside it, because `text` may be incomplete there.
         inside = any(start <= begin < end and last <= end for begin, last in errors.spans)
-        right = sum(begin > end for begin, _ in errors.spans)
+        line_end = len(self._left + self._right) + end - start + self._line_end
+        right = sum(begin > end and (begin, last) != (line_end, line_end) for begin, last in errors.spans)
         right_before = sum(begin > start for begin, _ in self.before.spans)
         return len(errors) <= len(self.before) and not inside and right <= right_before
 
