@@ -101,6 +101,16 @@ def _lacks_partner(closer: str, text: str) -> bool:
     return _APOSTROPHE.sub("", text).count(closer) % 2 == 0
 
 
+def _unpartnered(text: str, bracket: str, partner: str) -> int | None:
+    """Return the offset of the first `bracket` in `text` that has no `partner` before it, or None."""
+    depth = 0
+    for found in re.finditer(rf"(?<!\\)[{re.escape(bracket + partner)}]", text):
+        depth += 1 if found.group() == partner else -1
+        if depth < 0:
+            return found.start()
+    return None
+
+
 class Right:
     """The text after the cursor, `right`, which a generated text must not repeat. `left` is the text before the cursor.
 
@@ -118,7 +128,7 @@ class Right:
 
     def repeated_at(self, text: str) -> int | None:
         """Return the offset where `text` begins to repeat the rest of the line or a line below, or None."""
-        found = [self._rest_repeated_at(text), self._below_repeated_at(text)]
+        found = [self._rest_repeated_at(text), self._below_repeated_at(text), self._bracket_repeated_at(text)]
         return min((offset for offset in found if offset is not None), default=None)
 
     def line_below_at(self, text: str) -> int | None:
@@ -140,6 +150,17 @@ class Right:
             if text.endswith(rest[:size]) and self._overlaps(text[: len(text) - size], rest, size):
                 return len(text) - size
         return None
+
+    def _bracket_repeated_at(self, text: str) -> int | None:
+        """Return the offset where `text` closes a bracket of a string or comment that `rest` closes, or None.
+
+        An example is `"${‸}"`, in which the bracket is a part of the string, so that `Fit` does not count it.
+        """
+        rest = self.rest.lstrip()
+        opening, closing = _BRACKETS.get(rest[:1], ""), rest[:1]
+        if not opening or not self._read("").literal or _unpartnered(self._line[::-1], opening, closing) is None:
+            return None
+        return _unpartnered(text, closing, opening)
 
     def _overlaps(self, before: str, rest: str, size: int) -> bool:
         """Return whether the end of a text repeats the beginning of `rest`, other than by chance.
