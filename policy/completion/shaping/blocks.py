@@ -116,6 +116,8 @@ def needs_next(line: Sequence[Token], language: str) -> bool:
     first, last = line[0].text, line[-1].text
     if language in _BRACES and last in _ALONE:
         return True
+    if language == "swift" and first in ("case", "default") and last == ":":
+        return True  # a label needs a statement
     annotates = first == _ANNOTATIONS.get(language)
     if not annotates and not (language in _BRACES and first in _CONTROL and last == ")"):
         return False

@@ -76,6 +76,10 @@ class Fit:
         rest = self._rest(self.stack)
         if not rest.kept and not rest.cut_off and self.stack and self.stack[-1] in OPENERS:
             return 0  # the text after the cursor closes every entry of `stack`
+        if self.stack and is_literal(self.stack[-1]) and not rest.missing and not rest.strays:
+            line = scan(self._right.rest, self._language, self.stack)
+            if line.kept < len(self.stack):
+                return 0  # the rest of the line closes the string
         count = 0
         while count < len(self.stack):
             size = len(self.stack) - count - 1
