@@ -229,7 +229,11 @@ class Shaper:
         if closer is None or closer >= ending.offset:
             return ending
         # The next character can change the token at `closer`: `}` may become `}}`, and `/[)` a regular expression.
-        certain = "\n" in text[closer:] or all(self._surplus(text + sign) == closer for sign in (text[-1], "/"))
+        # And the closer's line may become the line below.
+        certain = "\n" in text[closer:] or (
+            not self._fit.may_repeat_below(text[:closer])
+            and all(self._surplus(text + sign) == closer for sign in (text[-1], "/"))
+        )
         return Ending(closer, certain, True)
 
     def _surplus(self, text: str) -> int | None:

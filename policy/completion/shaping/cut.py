@@ -28,6 +28,7 @@ _BELONGS = re.compile(  # the text after a cut must not begin with what belongs 
     r"|\s*(?:[-+*/%&|^?]{0,2}=(?![=~])|:|\??\.\w|->)"  # a value, a type, a member
     r"|(?<=\w)(?:\s+[\"'`]|[\"'`]\S)|(?<=[\"'`])\w"  # a string, or its content
 )
+_EXPRESSION_BEGUN = re.compile(r"(?:[$@#%]\w*[{(\[]|\{[{$%])[^)}\]\n]*\Z")  # in a string, as in `"${a["b"]}"`
 _QUOTES = frozenset("\"'`")
 _AGREEING = 3  # characters; two different strings often begin with the same quote
 _ELEMENT_BEGUN = re.compile(r"<\w+\Z")  # a type argument, or a marker of an unknown model, without its `>`
@@ -56,7 +57,10 @@ class Cut:
         `state` says what is open after this part.
         """
         head, dropped = text[:end], text[end:]
-        if state.literal or not dropped.strip():
+        if state.literal:  # a string must not end within an expression
+            begun = head[-1:] in ("$", "{") and re.match(r"[\w{($%]", dropped)
+            return bool(begun or _EXPRESSION_BEGUN.search(head))
+        if not dropped.strip():
             return False
         if self._before_word and head[-1:].isalnum():
             return True  # two words would become one

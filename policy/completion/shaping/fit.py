@@ -103,6 +103,10 @@ class Fit:
         """
         return self._right.line_below_at(text)
 
+    def may_repeat_below(self, text: str) -> bool:
+        """Return whether the last line of `text`, if it is not the first, is the beginning of the line below."""
+        return self._right.may_repeat_below(text)
+
     def longest(self, text: str, *, cut: bool = False) -> tuple[str, str]:
         """Return the longest head of `text` that fits, and "". If no head fits, return "" and the reason.
 
@@ -128,7 +132,7 @@ class Fit:
                 cuts += 1
                 if cuts >= _CUTS:
                     break
-            elif self._syntax is None:
+            elif self._syntax is None or (head == text and state.stack == self.stack and self._unterminated):
                 return self._without_surplus_closing(head, None), ""
             else:
                 # If the head leaves a bracket open, the bracket that closes it can be far below the cursor. If the head
@@ -226,6 +230,12 @@ class Fit:
             and with_text.closers >= without.closers
             and not any(entry >= state.kept for entry in with_text.cut_off)
         )
+
+    @property
+    def _unterminated(self) -> bool:
+        """Whether the cursor is in a string or comment of several lines that is never closed."""
+        inside = self.read("\n")
+        return inside.literal and inside.stack == self.stack and self._rest(self.stack).kept == len(self.stack)
 
     def _ends_lines(self, state: Scan) -> bool:
         """Return whether a text ends a comment or string at the cursor that would continue on the next line.

@@ -273,7 +273,15 @@ def _rows() -> dict[str, Callable[[], Syntax]]:
                 **{key: Quote(key, hole="${") for key in ('"', "'")},
             },
         ),
-        "groovy": _row(_SLASHES, {**_BOTH, **_TRIPLE, "'''": Quote("'''", lines=True)}),
+        "groovy": _row(
+            _SLASHES,
+            {
+                '"""': Quote('"""', lines=True, hole="${"),
+                "'''": Quote("'''", lines=True),
+                '"': Quote('"', hole="${"),
+                "'": Quote("'"),
+            },
+        ),
         "haskell": _row((("--",), {"{-": "-}"}), _DOUBLE, _CHARACTER),
         "ocaml": _row(((), {"(*": "*)"}), {'"': Quote('"', lines=True)}, _CHARACTER),
         "fsharp": _row((("//",), {"(*": "*)"}), {**_DOUBLE, **_TRIPLE}, _CHARACTER),

@@ -140,6 +140,11 @@ class Right:
         found = self._below_repeated_at(whole) if whole else None
         return found - 1 if found and whole[found - 1] == "\n" else found
 
+    def may_repeat_below(self, text: str) -> bool:
+        """Return whether the last line of `text`, if it is not the first, is the beginning of the line below."""
+        _, line_end, last = text.rpartition("\n")
+        return bool(line_end and last.strip() and self._below) and self._below[0].strip().startswith(last.strip())
+
     def _rest_repeated_at(self, text: str) -> int | None:
         rest, text = self.rest.strip(), text.rstrip()
         if not rest or not text:
