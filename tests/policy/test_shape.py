@@ -170,6 +170,41 @@ def test_elements(source: str, said: str, shown: str) -> None:
     assert shaped(source, said, "tsx") == shown
 
 
+@pytest.mark.parametrize(
+    ("language", "source", "said", "shown"),
+    [
+        # the editor has closed the header of a statement, whose body does not exist yet
+        ("c", "void f(int a) {\n    if (‸)\n}\n", "a > 0) {\n        g();\n    }\n}\n", "a > 0"),
+        ("c", "void f(int a) {\n    for (‸)\n}\n", "int i = 0; i < a; i++) {\n        g();\n    }\n}\n",
+         "int i = 0; i < a; i++"),
+        ("cpp", "void f(int a) {\n    for (‸)\n}\n", "const auto& x : xs) {\n        g(x);\n    }\n}\n",
+         "const auto& x : xs"),
+        ("javascript", "function f(a) {\n  if (‸)\n}\n", "a) {\n    b();\n  }\n}\n", "a"),
+        # the editor has closed a bracket in a string or comment
+        ("bash", 'cp "${‸}" b\n', 'SRC}/a" "${DST}"\n', "SRC"),
+        ("python", 'x = "{‸}".format(a)\n', 'name}, hi".format(a)\n', "name"),
+        ("python", "f()  # see g(‸)\n", "x) and h(y)\n", "x"),
+        ("javascript", 'a.b = "translate(‸)";\n', '10px, 5px) scale(2)";\n', "10px, 5px"),
+        # a string is not cut within an expression
+        ("bash", 'echo "‸"\n', 'x: ${x:-"a b"} done"\n', "x:"),
+        ("php", '<?php\necho "‸";\n', 'a {$b["c"]}";\n', "a"),
+        ("groovy", 'x = "‸"\n', '${a["b"]}-c"\n', '${a["b"]}-c'),
+        # a string that the editor has closed is not opened again
+        ("ruby", "get '/‸', to: 'a#b'\n", "users/:id', to: 'users#show'\n", "users/:id"),
+        # the closer of a bracket may begin the line below
+        ("c", "void f(void) {\n    if (‸\n        && b) {\n    }\n}\n", "a\n        && b) {\n", "a"),
+        # a block comment that nothing closes
+        ("javascript", "/**\n * ‸\nfunction f() {}\n", "Does it.\n */\nfunction f() {}\n", "Does it."),
+        ("java", "class A {\n    /**\n     * ‸\n    void f() {}\n}\n", "Does it well.\n     */\n    void f() {}\n}\n",
+         "Does it well."),
+        # a label needs a statement
+        ("swift", "switch x {\ncase .a:\n    f()\n‸\n}\n", "case .b:\n    g(y)\n}\n", "case .b:\n    g(y)"),
+    ],
+)  # fmt: skip
+def test_what_the_editor_has_closed(language: str, source: str, said: str, shown: str) -> None:
+    assert shaped(source, said, language) == shown
+
+
 def test_one_line_if_set() -> None:
     assert shaped("def f(x‸", "):\n    return x\n", multiline=False) == "):"
 
