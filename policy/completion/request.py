@@ -9,7 +9,7 @@ from indexer.model import Cursor, Hit
 from policy.completion.shaping.region import indent
 from policy.engine.messages import Surprise
 from policy.gating.decision import Decision, Policy, SelectionRule
-from policy.gating.keep import Estimate, Keep, Suggest, rest_of
+from policy.gating.keep import Estimate, Keep, Suggest, aligned, rest_of
 
 Trigger = Literal["automatic", "invoked"]
 
@@ -131,7 +131,7 @@ class Completion:
     keep: Keep | None = None
     estimate: Estimate | None = None
 
-    def rest(self, text: str) -> Completion:
-        """Return this completion after the user has typed its beginning. `text` is the part that is not typed yet."""
-        typed = len(self.text) - len(text)
-        return replace(self, text=text, surprises=rest_of(self.surprises, typed))
+    def rest(self, text: str, typed: int) -> Completion:
+        """Return this completion after the user has typed its first `typed` characters. `text` is what remains."""
+        surprises = rest_of(self.surprises, typed)
+        return replace(self, text=text, surprises=aligned(self.text[typed:], text, surprises))

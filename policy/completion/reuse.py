@@ -4,6 +4,9 @@ A completion is valid at every cursor between the place where it was generated a
 document around this text does not change. The answer is the part of the text that the user has not typed. The engine is
 not used. Several completions are kept for each document, because users type, delete and type again. The texts of
 documents are compared by length and hash, so that no copy of a document is kept.
+
+Many editors close a bracket or quote that the user types. A completion stays valid at such a cursor, for example at
+`f(‸)` after `f(a)` was generated. The answer then ends before the text that the editor has inserted.
 """
 
 from __future__ import annotations
@@ -12,14 +15,25 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from indexer.model import Cursor
 
 MAX_COMPLETIONS = 16  # the maximum number of kept completions for all documents together
 MAX_AGE_SECONDS = 60.0  # an older completion is not used, because the files that it depends on may have changed
 
+_CLOSERS = {"(": ")", "[": "]", "{": "}", '"': '"', "'": "'", "`": "`"}
+_QUOTES = frozenset("\"'`")
+
 T = TypeVar("T")
+
+
+class Found(NamedTuple, Generic[T]):
+    """A completion that is valid at a cursor. `text` is what remains of its text after the `typed` first characters."""
+
+    text: str
+    value: T
+    typed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,24 +66,57 @@ class Reuse(Generic[T]):
         if len(self._texts) > self._kept:
             self._texts.popitem(last=False)
 
-    def find(self, document: str, cursor: Cursor, key: object) -> tuple[str, T] | None:
-        """Return the rest of the text of the newest completion that is valid at `cursor`, and the completion.
+    def find(self, document: str, cursor: Cursor, key: object) -> Found[T] | None:
+        """Return the newest completion that is valid at `cursor`, or None.
 
-        Return None if no completion is valid. A completion is not valid at the end of its text, because the model did
-        not generate what follows.
+        A completion is not valid at the end of its text, because the model did not generate what follows.
         """
         suffix, now = hash(cursor.suffix), self._clock()
         for origin, (text, value, made) in reversed(self._texts.items()):
-            if (origin.document, origin.suffix, origin.key) != (document, suffix, key) or now - made > MAX_AGE_SECONDS:
+            if (origin.document, origin.key) != (document, key) or now - made > MAX_AGE_SECONDS:
                 continue
             typed = cursor.prefix[origin.length :]
             if len(cursor.prefix) < origin.length or not text.startswith(typed) or (typed and typed == text):
                 continue
+            rest = text[len(typed) :]
+            if suffix != origin.suffix:
+                inserted = closers_of(typed)
+                if not inserted or not cursor.suffix.startswith(inserted):
+                    continue
+                if hash(cursor.suffix[len(inserted) :]) != origin.suffix or not (rest := _before(inserted[0], rest)):
+                    continue
             if hash(cursor.prefix[: origin.length]) == origin.prefix:
-                return text[len(typed) :], value
+                return Found(rest, value, len(typed))
         return None
 
     def forget(self, document: str) -> None:
         """Delete the completions of a closed document."""
         for origin in [origin for origin in self._texts if origin.document == document]:
             del self._texts[origin]
+
+
+def closers_of(typed: str) -> str:
+    """Return the text with which an editor closes the brackets and quotes that `typed` leaves open."""
+    closers = _open_after(typed, [])
+    return "".join(reversed(closers))
+
+
+def _before(closer: str, text: str) -> str:
+    """Return the part of `text` before the bracket or quote that closes the one that `closer` closes."""
+    opened = [closer]
+    for end in range(len(text)):
+        opened = _open_after(text[end], opened)
+        if not opened:
+            return text[:end]
+    return text
+
+
+def _open_after(text: str, opened: list[str]) -> list[str]:
+    """Return the closers of what is open after `text`, outermost first, if those of `opened` are open before it."""
+    opened = list(opened)
+    for character in text:
+        if opened and character == opened[-1]:
+            opened.pop()
+        elif character in _CLOSERS and not (opened and opened[-1] in _QUOTES):
+            opened.append(_CLOSERS[character])
+    return opened

@@ -60,8 +60,7 @@ class Completer:
         if automatic := request.trigger == "automatic":
             self._debounce.key()
             if known := self._reuse.find(request.document, request.cursor, settings):
-                text, origin = known
-                reused = judged(origin.rest(text), request, settings)
+                reused = judged(known.value.rest(known.text, known.typed), request, settings)
                 if not self._idle.running:
                     self._idle.start_after(request, settings, reused)
                 return replace(reused, timings_ms=clock.finish(), stats={"reused": 1})
@@ -100,8 +99,8 @@ class Completer:
             return None
         if (known := self._reuse.find(request.document, request.cursor, settings)) is None:
             return None  # the user has already typed the whole text
-        text, origin = known
-        return replace(origin.rest(text), stats={**origin.stats, "joined": 1})
+        completion = known.value.rest(known.text, known.typed)
+        return replace(completion, stats={**completion.stats, "joined": 1})
 
     def _start(
         self, request: Request, settings: CompletionSettings, clock: Clock, *, background: bool = False
@@ -138,7 +137,7 @@ class Completer:
         pending = self._pending.get(request.document)
         in_progress = pending and (pending.awaited or pending.typed(request.cursor, settings) is not None)
         known = self._reuse.find(request.document, request.cursor, settings)
-        if not in_progress and (known is None or (again and known[1].short_prompt)):
+        if not in_progress and (known is None or (again and known.value.short_prompt)):
             self._start(request, settings, Clock(), background=True)
 
     async def warm(self, document: str, cursor: Cursor) -> None:

@@ -167,4 +167,4 @@ def test_the_rest_is_judged_by_what_is_left() -> None:
     request = Request(at("x = ‸"), "a")
     assert judged(whole, request, CompletionSettings()).text == ""
     typed = replace(request, cursor=at("x = abc‸"))
-    assert judged(whole.rest("def"), typed, CompletionSettings()).text == "def"
+    assert judged(whole.rest("def", 3), typed, CompletionSettings()).text == "def"
