@@ -193,10 +193,6 @@ def test_elements(source: str, said: str, shown: str) -> None:
         ("ruby", "get '/‸', to: 'a#b'\n", "users/:id', to: 'users#show'\n", "users/:id"),
         # the closer of a bracket may begin the line below
         ("c", "void f(void) {\n    if (‸\n        && b) {\n    }\n}\n", "a\n        && b) {\n", "a"),
-        # a block comment that nothing closes
-        ("javascript", "/**\n * ‸\nfunction f() {}\n", "Does it.\n */\nfunction f() {}\n", "Does it."),
-        ("java", "class A {\n    /**\n     * ‸\n    void f() {}\n}\n", "Does it well.\n     */\n    void f() {}\n}\n",
-         "Does it well."),
         # a label needs a statement
         ("swift", "switch x {\ncase .a:\n    f()\n‸\n}\n", "case .b:\n    g(y)\n}\n", "case .b:\n    g(y)"),
     ],

@@ -132,7 +132,7 @@ class Fit:
                 cuts += 1
                 if cuts >= _CUTS:
                     break
-            elif self._syntax is None or (head == text and state.stack == self.stack and self._unterminated):
+            elif self._syntax is None:
                 return self._without_surplus_closing(head, None), ""
             else:
                 # If the head leaves a bracket open, the bracket that closes it can be far below the cursor. If the head
@@ -230,12 +230,6 @@ class Fit:
             and with_text.closers >= without.closers
             and not any(entry >= state.kept for entry in with_text.cut_off)
         )
-
-    @property
-    def _unterminated(self) -> bool:
-        """Whether the cursor is in a string or comment of several lines that is never closed."""
-        inside = self.read("\n")
-        return inside.literal and inside.stack == self.stack and self._rest(self.stack).kept == len(self.stack)
 
     def _ends_lines(self, state: Scan) -> bool:
         """Return whether a text ends a comment or string at the cursor that would continue on the next line.
