@@ -117,7 +117,7 @@ class Rules:
             return Reason("outside", f"{path} is not in {self.root}")
         blocked_by: Reason | None = None
         for parent in reversed([str(at) for at in pure.parents][:-1]):
-            if (self.root / parent).is_symlink():
+            if _is_link(self.root / parent):
                 return _link(self.root / parent)
             entered, blocked_by = self._directory(f"{parent}/", blocked_by)
             if not entered:
@@ -147,7 +147,7 @@ class Rules:
         blocked_by: Reason | None = None
         for at in (*reversed([str(parent) for parent in PurePosixPath(directory).parents][:-1]), directory):
             entered, blocked_by = self._directory(f"{at}/", blocked_by)
-            if not entered or (self.root / at).is_symlink():
+            if not entered or _is_link(self.root / at):
                 return False
         return True
 
@@ -289,6 +289,11 @@ def _first_characters(file: Path) -> str:
 
 def _no_kind(path: str) -> Reason:
     return Reason("kind", f"{PurePosixPath(path).name} has no supported language")
+
+
+def _is_link(path: Path) -> bool:
+    # `Path.is_symlink` raises some errors, for instance for a name that is too long.
+    return os.path.islink(path)  # noqa: PTH114
 
 
 def _link(path: Path) -> Reason:

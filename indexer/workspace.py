@@ -422,7 +422,7 @@ class WorkspaceIndex:
         while self._pending_batches <= self._pool.size and (keys := self._read_queue.take_batch(self._size)):
             tasks = []
             for key in keys:
-                task = self._task(key)
+                task = self._task_or_reason(key)
                 if isinstance(task, Task):
                     tasks.append(task)
                 else:
@@ -434,6 +434,13 @@ class WorkspaceIndex:
 
     def _size(self, key: FileKey) -> int:
         return self._known[key][1] if key in self._known else 12_000
+
+    def _task_or_reason(self, key: FileKey) -> Task | Reason:
+        try:
+            return self._task(key)
+        except Exception as error:  # after a bug, the other files of the batch are still read
+            _log.exception("cannot check %s", printable(key[1]))
+            return Reason("unreadable", f"{key[1]}: {error}")
 
     def _task(self, key: FileKey) -> Task | Reason:
         root, path = key

@@ -21,7 +21,7 @@ import pytest
 from indexer import worker
 from indexer.chunking import Chunking
 from indexer.extract import extract
-from indexer.rules import Reason
+from indexer.rules import Reason, Rules
 from indexer.settings import IndexSettings
 from indexer.store import MAX_AGE_DAYS, Store, delete_old_indexes
 from indexer.workspace import Progress, WorkspaceIndex
@@ -111,6 +111,40 @@ def test_a_folder_without_permission(
         assert sum("closed" in record.message for record in caplog.records) == 1
     finally:
         closed.chmod(0o700)
+
+
+def test_a_path_that_cannot_be_checked_does_not_stop_the_others(
+    root: Path, open_index: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    index = open_index()
+    long = root / ("d" * 300) / "x.py"
+    (root / "later.py").write_text("def later(): pass\n")
+    index.set_buffer(long, "def in_a_buffer(): pass\n", "python")
+    index.touch([long, root / "later.py"])
+    assert paths(index) == {"good.py", "later.py", f"{'d' * 300}/x.py"}
+    index.set_buffer(long, None)
+    assert paths(index) == {"good.py", "later.py"}
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_an_error_for_one_file_does_not_stop_the_others(
+    root: Path, open_index: Open, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def why_not(rules: Rules, path: str, **kwargs: str) -> Reason | None:
+        if path == "bad.py":
+            raise RuntimeError("a bug")
+        return checked(rules, path, **kwargs)  # type: ignore[arg-type]
+
+    checked = Rules.why_not
+    monkeypatch.setattr(Rules, "why_not", why_not)
+    (root / "bad.py").write_text("def bad(): pass\n")
+    (root / "later.py").write_text("def later(): pass\n")
+    index = open_index()
+    assert paths(index) == {"good.py", "later.py"}
+    assert "a bug" in caplog.text
+    monkeypatch.undo()
+    index.rescan()
+    assert paths(index) == {"good.py", "later.py", "bad.py"}
 
 
 def test_a_missing_workspace(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
