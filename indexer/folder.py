@@ -48,7 +48,7 @@ class Folder:
 
     def reload_rules(self) -> None:
         """Read the ignore files again."""
-        self.rules = Rules(self.root, self._settings)
+        self.rules = self.rules.renewed()
 
     def load(self) -> list[LoadedFile]:
         """Open the store and return the files in it."""
@@ -69,8 +69,10 @@ class Folder:
         """Return the files that belong in the index, and the problems met while listing them.
 
         `inner` has the workspace folders inside this one, as prefixes of relative paths ("pkg/"); files in them are
-        skipped. For the other arguments see `Rules.walk`.
+        skipped. For the other arguments see `Rules.walk`. A scan reads the ignore files again, because no event may have
+        reported that one of them changed, for instance when a directory was replaced.
         """
+        self.reload_rules()
         problems: list[Reason] = []
         walk = self.rules.walk(problems.append, on_directory=on_directory, stopped=stopped)
         entries = [entry for entry in walk if not entry.path.startswith(inner)]

@@ -96,12 +96,19 @@ class Rules:
 
     def __init__(self, root: Path, settings: IndexSettings) -> None:
         self.root = root
+        self._settings = settings
         self._max_bytes = settings.max_file_bytes
         self._exclude = Patterns("the setting `exclude`", settings.exclude)
         self._include = Patterns("the setting `include`", settings.include)
         self._ignore_files = IgnoreFiles(root)
         # Files without an extension: modification time and size when they were read, and whether they are scripts.
         self._scripts: dict[str, tuple[tuple[int, int], bool]] = {}
+
+    def renewed(self) -> Rules:
+        """Return a new object, which reads the ignore files again. It keeps what is known about scripts."""
+        rules = Rules(self.root, self._settings)
+        rules._scripts = self._scripts
+        return rules
 
     def why_not(self, path: str, *, buffer: str | None = None, lsp_id: str = "") -> Reason | None:
         """Return why the file at a relative path is left out for its name, location, kind or size.

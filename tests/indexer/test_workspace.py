@@ -92,6 +92,28 @@ def test_a_changed_ignore_file_removes_and_adds_files(index: WorkspaceIndex, tmp
     assert found(index, "width height") == {"pkg/geo.py"}
 
 
+def test_a_scan_reads_the_ignore_files_again(index: WorkspaceIndex, tmp_path: Path) -> None:
+    root = tmp_path / "ws"
+    (root / ".gitignore").write_text("main.py\n")  # no event reports this change
+    index.rescan()
+    assert places(index) == [("ws", "pkg/geo.py")]
+    (root / ".gitignore").unlink()
+    index.rescan()
+    assert places(index) == [("ws", "main.py"), ("ws", "pkg/geo.py")]
+
+
+def test_a_directory_that_is_replaced_brings_its_own_ignore_file(index: WorkspaceIndex, tmp_path: Path) -> None:
+    root, new = tmp_path / "ws", tmp_path / "new"
+    (new / "dist").mkdir(parents=True)
+    (new / ".gitignore").write_text("dist/\n/gen.py\n")
+    for name in ("geo.py", "gen.py", "dist/bundle.py"):
+        (new / name).write_text("x = 1\n")
+    (root / "pkg").rename(tmp_path / "old")
+    new.rename(root / "pkg")
+    index.touch([root / "pkg"])  # a rename causes no events for the files in the directory
+    assert places(index) == [("ws", "main.py"), ("ws", "pkg/geo.py")]
+
+
 def test_folders_are_added_and_removed(index: WorkspaceIndex, tmp_path: Path) -> None:
     root, other = tmp_path / "ws", tmp_path / "other"
     other.mkdir()
