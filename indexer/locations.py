@@ -63,6 +63,10 @@ class Locations:
         root, path = key
         return root in self.roots and not path.startswith(self._inner[root])
 
+    def at_or_below(self, real: str) -> list[str]:
+        """Return the workspace folders that have the real path `real`, or are in the directory with this path."""
+        return [root for root, real_root in self.roots.items() if _relative(real_root, real) is not None]
+
     def inner(self, root: str) -> tuple[str, ...]:
         """Return the workspace folders inside the folder `root`, as prefixes of paths relative to it ("pkg/")."""
         return self._inner[root]

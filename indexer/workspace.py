@@ -384,8 +384,9 @@ class WorkspaceIndex:
         scan = set(self._folders) if len(paths) >= RESCAN_FROM else set()
         for path in paths:
             real = self._locations.real_entry(path)
+            # The event for a new or deleted directory does not name the workspace folders in it.
+            scan.update(self._locations.at_or_below(real))
             if (key := self._locations.key(real)) is None:
-                scan.update(root for root, at in self._locations.roots.items() if real == at)
                 continue
             root, name = key
             rules = self._folders[root].rules

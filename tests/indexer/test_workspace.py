@@ -151,6 +151,38 @@ def test_a_nested_folder_owns_its_files(index: WorkspaceIndex, tmp_path: Path, s
         index.close()
 
 
+@pytest.mark.parametrize("depth", [1, 2])
+def test_a_nested_folder_is_scanned_when_a_directory_above_it_is_replaced(
+    tmp_path: Path, open_index: Callable[..., WorkspaceIndex], depth: int
+) -> None:
+    outer, inner = tmp_path / "mono", tmp_path / "mono" / "packages" / "foo"
+
+    def write() -> None:
+        inner.mkdir(parents=True)
+        (inner / "x.py").write_text("x = 1\n")
+
+    write()
+    index = open_index(outer, inner)
+    assert places(index) == [("foo", "x.py")]
+    replaced = (inner, inner.parent)[depth - 1]
+    shutil.rmtree(replaced)
+    index.touch([replaced])
+    assert places(index) == []
+    write()
+    index.touch([replaced])
+    assert places(index) == [("foo", "x.py")]
+
+
+def test_a_nested_folder_is_scanned_when_events_were_lost(index: WorkspaceIndex, tmp_path: Path) -> None:
+    root = tmp_path / "ws"
+    index.set_roots([root, root / "pkg"])
+    assert index.wait_idle(60)
+    (root / "n.py").write_text("n = 1\n")
+    (root / "pkg" / "z.py").write_text("z = 1\n")
+    index.touch([root, root / "pkg"])  # these are the paths that the watcher reports
+    assert places(index) == [("pkg", "geo.py"), ("pkg", "z.py"), ("ws", "main.py"), ("ws", "n.py")]
+
+
 def test_a_document_stays_open_when_folders_change(index: WorkspaceIndex, tmp_path: Path) -> None:
     root, other = tmp_path / "ws", tmp_path / "other"
     other.mkdir()
