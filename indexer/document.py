@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import struct
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -28,6 +29,7 @@ KINDS: tuple[ChunkKind, ...] = ("imports", "function", "class", "block", "window
 START_LINE, END_LINE, START_BYTE, END_BYTE, KIND, WITHHELD = range(6)
 
 _HEAD = struct.Struct("<6I")
+_CHECKSUM = struct.Struct("<I")  # of all bytes after it
 
 
 class DamagedRecord(ValueError):
@@ -101,7 +103,8 @@ class Extract:
             terms.symbols.astype("<u8").tobytes(),
         )
         ends = np.concatenate((terms.word_ends, terms.symbol_ends)).astype("<i4").tobytes()
-        return _HEAD.pack(len(document), *map(len, parts)) + b"".join(parts) + ends
+        content = _HEAD.pack(len(document), *map(len, parts)) + b"".join(parts) + ends
+        return _CHECKSUM.pack(zlib.crc32(content)) + content
 
     @classmethod
     def from_bytes(cls, root: str, path: str, record: bytes) -> Extract:
@@ -113,8 +116,11 @@ class Extract:
 
     @classmethod
     def _read(cls, root: str, path: str, record: bytes) -> Extract:
-        chunks, *lengths = _HEAD.unpack_from(record)
-        at, parts = _HEAD.size, []
+        (checksum,) = _CHECKSUM.unpack_from(record)
+        if checksum != zlib.crc32(memoryview(record)[_CHECKSUM.size :]):
+            raise ValueError("wrong checksum")
+        chunks, *lengths = _HEAD.unpack_from(record, _CHECKSUM.size)
+        at, parts = _CHECKSUM.size + _HEAD.size, []
         for length in (*lengths, 8 * chunks):
             parts.append(record[at : at + length])
             at += length

@@ -26,7 +26,7 @@ from typing import TypeVar
 from indexer.chunking import Chunking
 from indexer.worker import Outcome
 
-SCHEMA = 4  # increase this when the format of a record, the limits of chunks, or the rules for secrets change
+SCHEMA = 5  # increase this when the format of a record, the limits of chunks, or the rules for secrets change
 MAX_AGE_DAYS = 30
 _UNUSED_SECONDS = 14 * 86_400  # how long a record is kept after no file has its content any more
 

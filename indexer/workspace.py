@@ -288,8 +288,12 @@ class WorkspaceIndex:
         self._on_progress(Progress("scan", 0, 0))
 
         def work() -> Callable[[], None]:
-            loaded = folder.load()
-            segment = Segment.build([file.extract for file in loaded if file.extract is not None])
+            try:
+                loaded = folder.load()
+                segment = Segment.build([file.extract for file in loaded if file.extract is not None])
+            except Exception:  # without the saved index, all files are read
+                _log.exception("cannot load the saved index of %s", root)
+                loaded, segment = [], Segment.build(())
             return lambda: self._loaded(root, loaded, segment)
 
         self._run_on_helper(self._disk, work)

@@ -20,7 +20,9 @@ import pytest
 
 from indexer import worker
 from indexer.chunking import Chunking
+from indexer.document import DamagedRecord, Extract
 from indexer.extract import extract
+from indexer.folder import Folder, LoadedFile
 from indexer.rules import Reason, Rules
 from indexer.settings import IndexSettings
 from indexer.store import MAX_AGE_DAYS, Store, delete_old_indexes
@@ -197,6 +199,45 @@ def test_a_damaged_record_is_read_again(root: Path, tmp_path: Path, open_index: 
         connection.execute("UPDATE content SET record = x'00112233'")
     connection.close()
     assert paths(open_index()) == {"good.py"}
+
+
+def test_a_record_with_any_changed_bit_is_damaged() -> None:
+    record = extract("def f(width): pass\n", None, Chunking(), root="/ws", path="a.py").to_bytes()
+    assert Extract.from_bytes("/ws", "a.py", record).to_bytes() == record
+    for at in range(len(record)):
+        for bit in range(8):
+            damaged = bytearray(record)
+            damaged[at] ^= 1 << bit
+            with pytest.raises(DamagedRecord):
+                Extract.from_bytes("/ws", "a.py", bytes(damaged))
+    for length in range(len(record)):
+        with pytest.raises(DamagedRecord):
+            Extract.from_bytes("/ws", "a.py", record[:length])
+
+
+@pytest.mark.parametrize("byte", [-6, -2, 40])
+def test_a_record_with_a_changed_bit_is_read_again(root: Path, tmp_path: Path, open_index: Open, byte: int) -> None:
+    open_index().close()
+    (saved,) = (tmp_path / "cache").glob("*.sqlite3")
+    with sqlite3.connect(saved) as connection:
+        damaged = bytearray(connection.execute("SELECT record FROM content").fetchone()[0])
+        damaged[byte] ^= 0x10
+        connection.execute("UPDATE content SET record = ?", (bytes(damaged),))
+    connection.close()
+    index = open_index()
+    assert paths(index) == {"good.py"}
+    assert [hit.chunk.text for hit in index.snapshot.query("good thing", 5)] == ["def good(thing):\n    return thing"]
+
+
+def test_files_are_read_if_the_saved_index_cannot_be_loaded(
+    root: Path, open_index: Open, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def load(folder: Folder) -> list[LoadedFile]:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(Folder, "load", load)
+    assert paths(open_index()) == {"good.py"}
+    assert "a bug" in caplog.text
 
 
 def test_a_cache_folder_that_cannot_be_made(root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
