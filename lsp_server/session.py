@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import os
 from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -244,7 +245,8 @@ class Session:
     def set_roots(self, roots: tuple[Path, ...]) -> None:
         """Replace the workspace folders, and report those that do not exist."""
         self.roots = roots
-        if gone := [str(root) for root in roots if not root.is_dir()]:
+        # `Path.is_dir` raises some errors, for instance for a name that is too long.
+        if gone := [str(root) for root in roots if not os.path.isdir(root)]:  # noqa: PTH112
             listed = ", ".join(gone)
             self._notices.tell(
                 "workspace", f"These workspace folders do not exist and are not indexed: {listed}.", "warning"
