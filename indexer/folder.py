@@ -69,8 +69,10 @@ class Folder:
         """Return the files that belong in the index, and the problems met while listing them.
 
         `inner` has the workspace folders inside this one, as prefixes of relative paths ("pkg/"); files in them are
-        skipped. For the other arguments see `Rules.walk`. A scan reads the ignore files again, because no event may have
-        reported that one of them changed, for instance when a directory was replaced.
+        skipped. For the other arguments see `Rules.walk`.
+
+        A scan reads the ignore files again, because not every change of them causes an event, for instance when a
+        directory is replaced.
         """
         self.reload_rules()
         problems: list[Reason] = []

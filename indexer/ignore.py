@@ -119,7 +119,7 @@ class Patterns:
         self._flags = re.DOTALL | (re.IGNORECASE if ignore_case else re.RegexFlag(0))
         numbers = count()
         encoded = (line if isinstance(line, bytes) else os.fsencode(line) for line in lines)
-        parsed = (_parsed(line, number, numbers) for number, line in enumerate(encoded, 1))
+        parsed = (_parsed(line, number, numbers, ignore_case) for number, line in enumerate(encoded, 1))
         self.patterns = tuple(pattern for pattern in parsed if pattern is not None)
         groups = [list(group) for _, group in groupby(self.patterns, key=lambda p: p.ignores)]
         self._groups = [_Group(group, self._flags) for group in reversed(groups)]
@@ -158,7 +158,7 @@ def _union(regexes: Iterable[bytes], flags: re.RegexFlag) -> re.Pattern[bytes] |
     return re.compile(joined, flags) if joined else None
 
 
-def _parsed(line: bytes, number: int, groups: Iterator[int]) -> Pattern | None:
+def _parsed(line: bytes, number: int, groups: Iterator[int], ignore_case: bool) -> Pattern | None:
     """Parse one line. Return None for a comment and for a pattern that can match nothing.
 
     `groups` yields the numbers of the named groups in the regular expressions of a file.
@@ -183,7 +183,7 @@ def _parsed(line: bytes, number: int, groups: Iterator[int]) -> Pattern | None:
     # Git first compares the part before the first wildcard, then matches the rest as a separate pattern. So in
     # `foo**/bar` the `**` begins a pattern and matches slashes.
     start = 0 if by_name else prefix
-    tokens = _tokens(pattern[start:], slashes=not by_name)
+    tokens = _tokens(pattern[start:], slashes=not by_name, ignore_case=ignore_case)
     if tokens is None:
         return None
     regex = re.escape(pattern[:start]) + _regex(tokens, groups) + rb"\Z"
@@ -208,7 +208,7 @@ _DEEP = b"**"  # any bytes
 _DEEP_SLASH = b"**/"  # nothing, or any bytes up to a slash
 
 
-def _tokens(pattern: bytes, *, slashes: bool) -> list[bytes] | None:
+def _tokens(pattern: bytes, *, slashes: bool, ignore_case: bool) -> list[bytes] | None:
     """Split a pattern into tokens. Return None if it is malformed; a malformed pattern matches nothing.
 
     `slashes` says whether the pattern is matched against a path. In a base name, no star can match a slash, so `**`
@@ -236,7 +236,7 @@ def _tokens(pattern: bytes, *, slashes: bool) -> list[bytes] | None:
             tokens.append(b"[^/]")
             at += 1
         elif byte == b"[":
-            parsed = _bracket(pattern, at + 1)
+            parsed = _bracket(pattern, at + 1, ignore_case=ignore_case)
             if parsed is None:
                 return None
             token, at = parsed
@@ -244,7 +244,9 @@ def _tokens(pattern: bytes, *, slashes: bool) -> list[bytes] | None:
         elif byte == b"\\":
             if at + 1 == len(pattern):
                 return None
-            tokens.append(re.escape(pattern[at + 1 : at + 2]))
+            escaped = pattern[at + 1 : at + 2]
+            # If case is ignored, git makes the path lower-case, but not a letter after a backslash.
+            tokens.append(_NEVER if ignore_case and escaped.isupper() else re.escape(escaped))
             at += 2
         else:
             tokens.append(re.escape(byte))
@@ -284,10 +286,12 @@ def _regex(tokens: Sequence[bytes], groups: Iterator[int]) -> bytes:
     return b"".join(parts)
 
 
-def _bracket(pattern: bytes, at: int) -> tuple[bytes, int] | None:
+def _bracket(pattern: bytes, at: int, *, ignore_case: bool) -> tuple[bytes, int] | None:
     """Parse a bracket expression whose "[" is before `at`. Return its regular expression and the offset of its end.
 
-    Return None if it is malformed.
+    Return None if it is malformed. If case is ignored, git makes each byte of the path lower-case and compares it with
+    the members as they are written: `[A]` matches nothing. Only for a range and for `[:upper:]`, it also tries the
+    upper-case letter.
     """
     negated = pattern[at : at + 1] in (b"!", b"^")
     at += negated
@@ -312,7 +316,7 @@ def _bracket(pattern: bytes, at: int) -> tuple[bytes, int] | None:
                 at += 1
                 if at >= len(pattern):
                     return None
-            members.update(range(previous, pattern[at] + 1))
+            members.update(_folded(range(previous, pattern[at] + 1), ignore_case=ignore_case))
             previous = 0
             at += 1
         elif byte == ord("[") and following == b":":
@@ -324,17 +328,27 @@ def _bracket(pattern: bytes, at: int) -> tuple[bytes, int] | None:
                 previous = byte
                 at += 1
                 continue
-            named = _CLASSES.get(pattern[at + 2 : end - 1])
+            name = pattern[at + 2 : end - 1]
+            named = _CLASSES.get(name)
             if named is None:
                 return None
-            members.update(value for value in range(128) if named.match(bytes((value,))))
+            values = [value for value in range(128) if named.match(bytes((value,)))]
+            members.update(_folded(values, ignore_case=ignore_case and name == b"upper"))
             previous = 0
             at = end + 1
         else:
             members.add(byte)
             previous = byte
             at += 1
-    matched = (set(range(256)) - members if negated else members) - {_SLASH}
+    compared = bytes(range(256)).lower() if ignore_case else bytes(range(256))  # for each byte of a path
+    matched = [value for value in range(256) if (compared[value] in members) != negated and value != _SLASH]
     if not matched:
         return _NEVER, at + 1
-    return b"[%b]" % b"".join(rb"\x%02x" % value for value in sorted(matched)), at + 1
+    regex = b"[%b]" % b"".join(rb"\x%02x" % value for value in matched)
+    return b"(?-i:%b)" % regex if ignore_case else regex, at + 1
+
+
+def _folded(values: Iterable[int], *, ignore_case: bool) -> set[int]:
+    """Return the values and, if case is ignored, also the lower-case letter of each upper-case one."""
+    found = set(values)
+    return found | set(bytes(found).lower()) if ignore_case else found

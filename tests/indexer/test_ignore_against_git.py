@@ -35,6 +35,7 @@ DIRECTORIES = (
     b"lib/na\xc3\xafve",
     b"A/b",
 )
+REPOSITORIES = ("", "src/inner", "foo/clone")
 NAMES = (
     b"a", b"b", b"foo", b"bar", b"foobar", b"foo.py", b"UP.py", b"up.ts", b"tmp-1", b"tmp-x", b".h", b"na\xc3\xafve.py",
     b"na\xefve.py", b"naive.py", b"x y", b"x ", b"Icon", b"Icon\r", b"[a]", b"a-b", b"a]b", b"#h", b"!n", b"a\\b", b"*",
@@ -45,7 +46,9 @@ ATOMS = (
     b".ts", b"a", b"b", b"foo", b"bar", b"src", b"tmp-", b"Icon", b"na", b"ve", b"\xc3\xaf", b"\r", b"\\*", b"\\ ",
     b"[ab]", b"[!a]", b"[^a-c]", b"[a-z]", b"[]a]", b"[]-a]", b"[a-]", b"[\\]]", b"[a\\-z]", b"[[:digit:]]",
     b"[[:upper:]]", b"[![:alnum:]]", b"[[:space:][:punct:]]", b"[[:alpha:]-z]", b"[[:nope:]]", b"[[:alpha]", b"[[a:]",
-    b"[\xc3\xaf]", b"\x80", b"[\x80-\xff]", b"~", b"$", b"(", b"|", b"{", b"+", b"\t", b"\x0c", b"\xe2\x80\xa8",
+    b"[\xc3\xaf]", b"\x80", b"[\x80-\xff]",
+    b"~", b"$", b"(", b"|", b"{", b"+", b"\t", b"\x0c", b"\xe2\x80\xa8", b"\\A", b"\\u", b"[A]", b"[!A]", b"[!b]",
+    b"[A-U]", b"[^A-C]", b"[[:lower:]]", b"[![:upper:]]", b"[!-Z]",
 )  # fmt: skip
 WHOLE = (
     b"*", b"!*/", b"!*.py", b"!*.ts", b"**/", b"!**/", b"src/**/", b"/*", b"!/src", b"!/src/", b"/src/*", b"foo/",
@@ -133,7 +136,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
                 # a directory in another.
                 if (number + len(name)) % 2 and not (at / os.fsdecode(name)).exists():
                     (at / os.fsdecode(name)).write_bytes(b"x")
-        for repository in ("", "src/inner", "foo/clone"):
+        for repository in REPOSITORIES:
             git("init", "-q", at=root / repository)
         yield root
 
@@ -148,7 +151,10 @@ def ignore_files_of(root: Path) -> list[Path]:
     ]
 
 
-def test_random_ignore_files_decide_as_git_does(tree: Path) -> None:
+@pytest.mark.parametrize("ignore_case", ["false", "true"])
+def test_random_ignore_files_decide_as_git_does(tree: Path, ignore_case: str) -> None:
+    for repository in REPOSITORIES:
+        git("config", "core.ignorecase", ignore_case, at=tree / repository)
     places = ignore_files_of(tree)
     for seed in range(SEEDS):
         draw = random.Random(seed)
@@ -159,7 +165,7 @@ def test_random_ignore_files_decide_as_git_does(tree: Path) -> None:
         for file, content in written.items():
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(content)
-        ours, gits = not_ignored_by_us(tree), not_ignored_by_git(tree, ("src/inner", "foo/clone"))
+        ours, gits = not_ignored_by_us(tree), not_ignored_by_git(tree, REPOSITORIES[1:])
         shown = {str(file.relative_to(tree.parent)): content for file, content in written.items()}
         assert ours == gits, f"seed {seed}: {shown}; only ours: {ours - gits}; only git's: {gits - ours}"
 
@@ -204,4 +210,17 @@ def test_the_users_ignore_file_is_named_in_each_place(
         pattern = {"gitdir": f"gitdir:{plain}/", "gitdir/i": "gitdir/i:WS/"}.get(where, "gitdir:~/elsewhere/")
         (home / ".gitconfig").write_text(f'[includeIf "{pattern}"]\n\tpath = ~/included\n')
         (home / "included").write_text(f"[core]\n\texcludesFile = {named}\n")
+    assert not_ignored_by_us(plain) == not_ignored_by_git(plain, ())
+
+
+@pytest.mark.parametrize("ignore_case", ["false", "true"])
+@pytest.mark.parametrize(
+    "line",
+    ["[!_m]*.py", "[A]pp.py", "[a]pp.py", "[A-Z]*.py", "[[:upper:]]*.py", "[^A]*.py", r"\App.py", r"\app.py", "APP.py"],
+)
+def test_brackets_and_escapes_if_case_is_ignored(plain: Path, line: str, ignore_case: str) -> None:
+    for name in ("main.py", "_gen.py", "App.py", "Main.py"):
+        (plain / name).write_text("x")
+    git("config", "core.ignorecase", ignore_case, at=plain)
+    (plain / ".gitignore").write_text(f"{line}\n")
     assert not_ignored_by_us(plain) == not_ignored_by_git(plain, ())
