@@ -39,12 +39,13 @@ class IgnoreFiles:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        top = git.top_of(root)
+        real = Path(os.path.realpath(root))  # git also takes the real path of a folder that is opened through a link
+        top = git.top_of(real)
         settings = git.settings_of(top)
         self._ignore_case = git.is_true(settings.get("core.ignorecase"))
-        lead = root.relative_to(top).as_posix() if top is not None and top != root else ""
-        above = [at for at in root.parents if top is not None and at.is_relative_to(top)]
-        self._above = [self._read(at, lead=root.relative_to(at).as_posix()) for at in above]
+        lead = real.relative_to(top).as_posix() if top is not None and top != real else ""
+        above = [at for at in real.parents if top is not None and at.is_relative_to(top)]
+        self._above = [self._read(at, lead=real.relative_to(at).as_posix()) for at in above]
         named = settings.get("core.excludesfile")
         # An empty value means that the user has no exclude file.
         self._user_file = git.config_home() / "git" / "ignore" if named is None else git.expanded(named or os.devnull)

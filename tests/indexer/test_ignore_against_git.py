@@ -184,6 +184,20 @@ def plain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
+def test_a_folder_opened_through_a_link_has_the_rules_of_its_repository(plain: Path) -> None:
+    (plain / ".gitignore").write_text("/src/gen.py\nb.*\n/link/\n")
+    for name in ("gen.py", "b.py"):
+        (plain / "src" / name).write_text("x")
+    link = plain.parent / "link"
+    link.symlink_to(plain / "src", target_is_directory=True)
+    assert not_ignored_by_us(link) == not_ignored_by_git(link, ()) == {b"a.py"}
+    # A link in a repository to a folder outside of it: the repository's rules do not apply.
+    inside = plain / "lib" / "out"
+    inside.symlink_to(plain.parent / "home", target_is_directory=True)
+    (plain.parent / "home" / "b.py").write_text("x")
+    assert b"b.py" in not_ignored_by_us(inside)
+
+
 @pytest.mark.parametrize("value", ["true", "yes", "On", "1", "-1", "false", "no", "off", "0", ""])
 def test_ignorecase_in_each_spelling(plain: Path, value: str) -> None:
     git("config", "core.ignorecase", value, at=plain)
