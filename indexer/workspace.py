@@ -107,6 +107,7 @@ class WorkspaceIndex:
         self._buffers = Buffers()  # every open document, in the workspace or not
         self._changed_paths, self._changed_buffers = Debouncer(), Debouncer(BUFFER_QUIET, BUFFER_LATEST)
         self._read_queue = ReadQueue()
+        self._other_files: set[str] = set()  # changed since the last scan, and were not in the index
         self._pending_batches = 0  # batches that the workers have not finished
         self._helper_jobs = 0  # jobs on the helper threads that have not returned a result
         self._merging = False
@@ -338,6 +339,7 @@ class WorkspaceIndex:
             return
         for problem in problems:
             self._warn_once(str(problem))
+        self._other_files.clear()
         found = {(root, entry.path): entry for entry in entries}
         known, opened = self._known, self._open_files()
         self._read_queue.add_first([key for key in self._all_files() if key[0] == root and key not in found])
@@ -397,20 +399,36 @@ class WorkspaceIndex:
             if self._folders[root].is_rule(name):
                 self._folders[root].reload_rules()
                 scan.add(root)
-            elif rules.never_indexes(name):
                 continue
-            elif key in self._known or key in self._read_queue or os.path.isfile(real):  # noqa: PTH113
+            if rules.never_indexes(name):
+                continue
+            was_file = key in self._known or key in self._read_queue
+            is_directory = os.path.isdir(real) and not os.path.islink(real)  # noqa: PTH112, PTH114
+            is_file = not is_directory and os.path.isfile(real)  # noqa: PTH113
+            if was_file or is_file:
                 self._read_queue.add_first([key])
-            elif os.path.isdir(real) and not os.path.islink(real):  # noqa: PTH112, PTH114
+            if is_directory:
                 if rules.enters(name):
                     scan.add(root)
-            else:
+            elif not was_file and self._may_replace_directory(real, is_file=is_file):
                 missing.add(Path(root, name).as_posix())
         if missing:
             self._read_queue.add_first(files_in_deleted(missing, self._all_files()))
         scan.update(root for root in self._scans.take(now) if root in self._folders)
         if scan:
             self._scan(sorted(scan))
+
+    def _may_replace_directory(self, real: str, *, is_file: bool) -> bool:
+        """Return whether there may have been a directory with this path, which is now a new file or does not exist.
+
+        Looking for the files of a directory takes time, so this is false for a file that changes again, such as a log.
+        """
+        if not is_file:
+            self._other_files.discard(real)
+            return True
+        is_new = real not in self._other_files
+        self._other_files.add(real)
+        return is_new
 
     def _all_files(self) -> set[FileKey]:
         """Return the files in the index and in the queue."""

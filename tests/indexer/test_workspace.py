@@ -114,6 +114,31 @@ def test_a_directory_that_is_replaced_brings_its_own_ignore_file(index: Workspac
     assert places(index) == [("ws", "main.py"), ("ws", "pkg/geo.py")]
 
 
+def test_files_and_directories_replace_each_other(index: WorkspaceIndex, tmp_path: Path) -> None:
+    root, script = tmp_path / "ws", "#!/usr/bin/env python3\ndef f(): pass\n"
+    tool = root / "tool"
+    for _ in range(2):
+        tool.write_text(script)
+        index.touch([tool])
+        assert places(index) == [("ws", "main.py"), ("ws", "pkg/geo.py"), ("ws", "tool")]
+        tool.unlink()
+        (tool / "deep").mkdir(parents=True)
+        (tool / "deep" / "a.py").write_text("x = 1\n")
+        index.touch([tool])
+        assert places(index) == [("ws", "main.py"), ("ws", "pkg/geo.py"), ("ws", "tool/deep/a.py")]
+        shutil.rmtree(tool)
+    for _ in range(2):
+        (tool / "deep").mkdir(parents=True)
+        (tool / "deep" / "a.py").write_text("x = 1\n")
+        index.touch([tool])
+        assert places(index) == [("ws", "main.py"), ("ws", "pkg/geo.py"), ("ws", "tool/deep/a.py")]
+        shutil.rmtree(tool)
+        tool.write_text("this text does not belong in the index\n")
+        index.touch([tool])
+        assert places(index) == [("ws", "main.py"), ("ws", "pkg/geo.py")]
+        tool.unlink()
+
+
 def test_folders_are_added_and_removed(index: WorkspaceIndex, tmp_path: Path) -> None:
     root, other = tmp_path / "ws", tmp_path / "other"
     other.mkdir()
