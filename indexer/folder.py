@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,8 +44,15 @@ class Folder:
         return "" if store is None else str(store.file)
 
     def is_rule(self, path: str) -> bool:
-        """Return whether a change of this file changes which files are indexed."""
-        return path.rpartition("/")[2] in (*IGNORE_FILES, ".gitmodules") or f"/{path}".endswith("/.git/info/exclude")
+        """Return whether a change of this file changes which files are indexed.
+
+        `.git` is such a file if it belongs to a linked worktree or a submodule, or if it is new or was deleted. In
+        other cases it is a directory, which changes often.
+        """
+        directory, _, name = path.rpartition("/")
+        if name == ".git":
+            return os.path.isfile(self.root / path) or not self.rules.knows_repository(directory)  # noqa: PTH113
+        return name in (*IGNORE_FILES, ".gitmodules") or f"/{path}".endswith("/.git/info/exclude")
 
     def reload_rules(self) -> None:
         """Read the ignore files again."""

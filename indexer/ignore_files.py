@@ -41,6 +41,7 @@ class IgnoreFiles:
         self.root = root
         real = Path(os.path.realpath(root))  # git also takes the real path of a folder that is opened through a link
         top = git.top_of(real)
+        self._is_top = top == real
         settings = git.settings_of(top)
         self._ignore_case = git.is_true(settings.get("core.ignorecase"))
         lead = real.relative_to(top).as_posix() if top is not None and top != real else ""
@@ -91,6 +92,17 @@ class IgnoreFiles:
             self._repositories[name] = self._exclude_files(at, base=name)
             self.submodules |= {f"{directory}{path}" for path in git.submodules_of(at)}
         return not git.is_linked_worktree(at)
+
+    def knows_repository(self, directory: str) -> bool:
+        """Return whether a directory (relative path, "" for the root) is a repository if and only if it was one before.
+
+        "Before" means when this object was made or, for a directory inside the root, when the directory was entered. If
+        it was not entered, return True.
+        """
+        was_repository = directory in self._repositories if directory else self._is_top
+        if directory and not was_repository and directory not in self._plain_directories:
+            return True
+        return was_repository == git.is_repository(self.root / directory)
 
     def _chain(self, path: str) -> Iterator[Patterns]:
         """Yield the ignore files that apply to a path, the one that takes precedence first."""

@@ -142,6 +142,10 @@ class Rules:
         reason = self._file(path, len(buffer), blocked_by)
         return reason or (_no_kind(path) if language_of(path, lsp_id, buffer) is None else None)
 
+    def knows_repository(self, directory: str) -> bool:
+        """Return whether a directory still is, or still is not, the top of a repository. See `IgnoreFiles`."""
+        return self._ignore_files.knows_repository(directory)
+
     def never_indexes(self, path: str) -> bool:
         """Return whether the path alone shows that a file is never indexed, as in `node_modules` or `.git`.
 

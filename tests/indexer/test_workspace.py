@@ -102,6 +102,40 @@ def test_a_scan_reads_the_ignore_files_again(index: WorkspaceIndex, tmp_path: Pa
     assert places(index) == [("ws", "main.py"), ("ws", "pkg/geo.py")]
 
 
+@pytest.mark.parametrize("above", ["", "in/"])
+def test_a_directory_becomes_a_linked_worktree(index: WorkspaceIndex, tmp_path: Path, above: str) -> None:
+    root, copy = tmp_path / "ws", tmp_path / "ws" / f"{above}copy"
+    copy.mkdir(parents=True)
+    (copy / "main.py").write_text("x = 1\n")
+    index.rescan()
+    assert places(index) == [("ws", f"{above}copy/main.py"), ("ws", "main.py"), ("ws", "pkg/geo.py")]
+    (copy / ".git").write_text(f"gitdir: {root}/.git/worktrees/copy\n")
+    index.touch([copy / ".git"])
+    assert places(index) == [("ws", "main.py"), ("ws", "pkg/geo.py")]
+    (copy / ".git").unlink()
+    index.touch([copy / ".git"])
+    assert places(index) == [("ws", f"{above}copy/main.py"), ("ws", "main.py"), ("ws", "pkg/geo.py")]
+
+
+def test_a_directory_becomes_a_repository(index: WorkspaceIndex, tmp_path: Path) -> None:
+    root = tmp_path / "ws"
+    (root / ".gitignore").write_text("geo.py\n")
+    index.touch([root / ".gitignore"])
+    assert places(index) == [("ws", "main.py")]
+    (root / "pkg" / ".git").mkdir()
+    index.touch([root / "pkg" / ".git"])
+    assert places(index) == [("ws", "main.py"), ("ws", "pkg/geo.py")], "the ignore file of another repository applies"
+    (folder,) = index._folders.values()
+    rules = folder.rules
+    index.touch([root / "pkg" / ".git"])
+    assert index.wait_idle(60)
+    assert folder.rules is rules, "an event for an unchanged `.git` directory causes a scan"
+    (root / ".git" / "info").mkdir(parents=True)
+    (root / ".git" / "info" / "exclude").write_text("main.py\n")
+    index.touch([root / ".git"])
+    assert places(index) == [("ws", "pkg/geo.py")]
+
+
 def test_a_directory_that_is_replaced_brings_its_own_ignore_file(index: WorkspaceIndex, tmp_path: Path) -> None:
     root, new = tmp_path / "ws", tmp_path / "new"
     (new / "dist").mkdir(parents=True)
