@@ -89,9 +89,8 @@ class Pool:
                     _log.warning("parsing %s ended the worker process; the file is indexed as plain text", task.path)
             finally:
                 self._end(worker)
-        return Outcome(
-            task.root, task.path, reason=Reason("unreadable", f"{task.path}: no worker process could read it")
-        )
+        reason = Reason("unreadable", f"{task.path}: no worker process could read it")
+        return Outcome(task.root, task.path, reason=reason, from_buffer=task.text is not None)
 
     def _start_worker(self) -> _Worker | None:
         """Start a worker. Return None if the system cannot start another process."""

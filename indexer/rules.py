@@ -63,6 +63,11 @@ def too_large(size: str, limit: int) -> str:
     return f"{size}; files over {limit:,} bytes are not indexed"
 
 
+def mtime_ns_of(status: os.stat_result) -> int:
+    """Return a file's modification time in nanoseconds, limited to what a database stores (64 bits, until 2262)."""
+    return max(min(status.st_mtime_ns, 2**63 - 1), -(2**63))
+
+
 def printable(text: str) -> str:
     """Escape the bytes of file names that are not UTF-8, so that the text can be printed."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
@@ -194,7 +199,7 @@ class Rules:
                                 status = entry.stat(follow_symlinks=False)
                                 reason = self._file(path, status.st_size, blocked_by)
                                 if reason is None and self._kind(path, status) is None:
-                                    yield Entry(path, status.st_mtime_ns, status.st_size)
+                                    yield Entry(path, mtime_ns_of(status), status.st_size)
                         except OSError:
                             continue  # the entry was deleted after it was listed
             except OSError as error:

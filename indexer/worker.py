@@ -24,7 +24,7 @@ from indexer.document import DamagedRecord, Extract
 from indexer.extract import extract
 from indexer.languages import SHEBANG_LENGTH, language_of
 from indexer.reading import check_text, decode, read
-from indexer.rules import Reason
+from indexer.rules import Reason, mtime_ns_of
 
 _LENGTH = struct.Struct("<Q")
 
@@ -54,6 +54,7 @@ class Outcome:
     """The result of a task: a record (`Extract.to_bytes`), no change, or the reason for leaving the file out.
 
     `mtime_ns` and `size` are from before the file was read, so a file that changes meanwhile counts as changed.
+    For the text of a buffer (`from_buffer`), both are 0.
     """
 
     root: str
@@ -63,18 +64,20 @@ class Outcome:
     size: int = 0
     record: bytes | None = None
     reason: Reason | None = None
+    from_buffer: bool = False
 
 
 def perform(task: Task) -> Outcome:
     """Run one task. Never raises an error because of a file's content."""
     mtime_ns = size = 0
+    from_buffer = task.text is not None
     if task.text is None:
         file = Path(task.root, task.path)
         try:
             status = file.stat()
         except OSError as error:
             return Outcome(task.root, task.path, reason=Reason("missing", f"{file}: {error.strerror}"))
-        mtime_ns, size = status.st_mtime_ns, status.st_size
+        mtime_ns, size = mtime_ns_of(status), status.st_size
         data = read(file, task.max_bytes)
         if isinstance(data, Reason):
             return Outcome(task.root, task.path, b"", mtime_ns, size, reason=data)
@@ -88,10 +91,10 @@ def perform(task: Task) -> Outcome:
         digest = digest_of(task.text.encode("utf-8", "replace"), task)
         text = check_text(task.text)
     if isinstance(text, Reason):
-        return Outcome(task.root, task.path, digest, mtime_ns, size, reason=text)
+        return Outcome(task.root, task.path, digest, mtime_ns, size, reason=text, from_buffer=from_buffer)
     language = None if task.plain else language_of(task.path, task.lsp_id, text)
     record = extract(text, language, task.chunking, root=task.root, path=task.path).to_bytes()
-    return Outcome(task.root, task.path, digest, mtime_ns, size, record)
+    return Outcome(task.root, task.path, digest, mtime_ns, size, record, from_buffer=from_buffer)
 
 
 def digest_of(data: bytes, task: Task) -> bytes:

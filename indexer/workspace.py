@@ -507,7 +507,7 @@ class WorkspaceIndex:
             self._changed = True
         opened = self._open_files()
         for root in {outcome.root for outcome in outcomes}:
-            mine = [o for o in outcomes if o.root == root and (o.root, o.path) not in opened and o.mtime_ns]
+            mine = [o for o in outcomes if o.root == root and (o.root, o.path) not in opened and not o.from_buffer]
             if mine:
                 self._disk.submit(partial(self._folders[root].save, mine))
         now = time.monotonic()

@@ -23,7 +23,7 @@ from indexer.chunking import Chunking
 from indexer.document import DamagedRecord, Extract
 from indexer.extract import extract
 from indexer.folder import Folder, LoadedFile
-from indexer.rules import Reason, Rules
+from indexer.rules import Entry, Reason, Rules
 from indexer.settings import IndexSettings
 from indexer.store import MAX_AGE_DAYS, Store, delete_old_indexes
 from indexer.workspace import Progress, WorkspaceIndex
@@ -190,6 +190,40 @@ def test_a_damaged_or_newer_saved_index_is_rebuilt(
     else:
         saved.write_bytes(damage)
     assert paths(open_index()) == {"good.py"}
+
+
+@pytest.mark.parametrize("seconds", [0, -1, 10**10])  # 10**10 is in the year 2286
+def test_files_with_unusual_dates_are_saved(
+    root: Path, tmp_path: Path, open_index: Open, caplog: pytest.LogCaptureFixture, seconds: int
+) -> None:
+    os.utime(root / "good.py", (seconds, seconds))
+    if (root / "good.py").stat().st_mtime != seconds:
+        pytest.skip("this file system has no such dates")
+    (root / "other.py").write_text("def other(): pass\n")
+    open_index().close()
+    (saved,) = (tmp_path / "cache").glob("*.sqlite3")
+    with sqlite3.connect(saved) as connection:
+        rows = connection.execute("SELECT path, mtime_ns, size FROM file").fetchall()
+    connection.close()
+    found = [Entry(os.fsdecode(path), mtime_ns, size) for path, mtime_ns, size in rows]
+    assert {*found} == {*Rules(root, IndexSettings()).walk()}, "not saved, or read again at the next start"
+    assert paths(open_index()) == {"good.py", "other.py"}
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_a_file_that_is_deleted_before_it_is_read_leaves_the_saved_index(
+    root: Path, tmp_path: Path, open_index: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = open_index()
+    monkeypatch.setattr(Rules, "why_not", lambda *args, **kwargs: None)  # so that only the worker looks at the file
+    (root / "good.py").unlink()
+    index.touch([root / "good.py"])
+    assert paths(index) == set()
+    index.close()
+    (saved,) = (tmp_path / "cache").glob("*.sqlite3")
+    with sqlite3.connect(saved) as connection:
+        assert connection.execute("SELECT count(*) FROM file").fetchone() == (0,)
+    connection.close()
 
 
 def test_a_damaged_record_is_read_again(root: Path, tmp_path: Path, open_index: Open) -> None:
