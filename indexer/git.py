@@ -31,8 +31,12 @@ def is_linked_worktree(directory: Path) -> bool:
     target = _gitdir_of_file(directory / ".git")
     if target is None:
         return False
-    # If the repository was moved or is not mounted, the path still shows that this is a worktree.
-    return target.parent.name == "worktrees" or (target / "commondir").exists()
+    # The functions of `os.path` raise no errors, for instance if a folder cannot be read.
+    if os.path.isdir(target):  # noqa: PTH112
+        return os.path.exists(target / "commondir")  # noqa: PTH110
+    # If the repository was moved or is not mounted, the path still shows that this is a worktree. In `.git/modules`, it
+    # may also be a submodule in a folder with the name `worktrees`.
+    return target.parent.name == "worktrees" and target.parent.parent.name != "modules"
 
 
 def top_of(directory: Path) -> Path | None:

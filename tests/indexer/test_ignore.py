@@ -146,6 +146,16 @@ def test_a_linked_worktree_is_left_out_unless_it_is_the_root(tmp_path: Path, mov
 
 
 @needs_git
+def test_a_submodule_may_be_in_a_folder_named_worktrees(tmp_path: Path) -> None:
+    library = repository(tmp_path / "library", {"api.py": ""})
+    root = repository(tmp_path / "ws", {"main.py": ""})
+    git("submodule", "add", "-q", library, "worktrees/x", at=root)
+    assert indexed(root) == {"main.py", "worktrees/x/api.py"}
+    git("worktree", "add", "-q", root / "copy", at=root / "worktrees" / "x")
+    assert indexed(root) == {"main.py", "worktrees/x/api.py"}
+
+
+@needs_git
 def test_a_worktree_and_a_submodule_have_ignore_rules_of_their_own(tmp_path: Path) -> None:
     root = repository(tmp_path / "ws", {"main.py": "", ".gitignore": "a.py\n"})
     write(root, {".git/info/exclude": "excluded.py\n"})
