@@ -44,9 +44,11 @@ def read(file: Path, max_bytes: int) -> bytes | Reason:
 
 
 def decode(data: bytes) -> str | Reason:
-    """Decode a file's bytes to text, or return the reason why the text is not worth indexing."""
+    """Decode a file's bytes to text with LF line ends, or return the reason why the text is not worth indexing."""
     text = text_of(data)
-    return text if isinstance(text, Reason) else check_text(text)
+    if isinstance(text, Reason):
+        return text
+    return check_text(text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text)
 
 
 def text_of(data: bytes) -> str | Reason:

@@ -32,7 +32,7 @@ def load(folder: Path) -> tuple[Repository, list[Problem]]:
             if text.rule in {"unreadable", "missing"}:
                 problems.append(Problem(str(folder / entry.path), str(text)))
             continue
-        files[entry.path] = text.replace("\r\n", "\n")
+        files[entry.path] = text
     return Repository(str(root), files), problems
 
 

@@ -87,6 +87,17 @@ def test_files_without_source(root: Path, open_index: Open) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("ending", ["\r", "\r\n"])
+def test_files_with_each_line_end_have_the_same_chunks(root: Path, open_index: Open, ending: str) -> None:
+    lines = [f"def f{number}(width):\n    return width * {number}\n" for number in range(100)]
+    (root / "lf.py").write_bytes("\n".join(lines).encode())
+    (root / "other.py").write_bytes("\n".join(lines).replace("\n", ending).encode())
+    index = open_index()
+    assert paths(index) == {"good.py", "lf.py", "other.py"}
+    chunks = [replace(chunk, path="") for chunk in index.snapshot.all_chunks() if chunk.path == "lf.py"]
+    assert [replace(chunk, path="") for chunk in index.snapshot.all_chunks() if chunk.path == "other.py"] == chunks
+
+
 def test_a_file_of_a_million_lines(root: Path, open_index: Open) -> None:
     (root / "million.py").write_text("value = 1\n" * 1_000_000)
     index = open_index(max_file_bytes=20_000_000)
