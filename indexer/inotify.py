@@ -92,8 +92,20 @@ class InotifyEvents:
             self._remove(wds)
         elif directory == root:
             self._problems[root] = MISSING if number in (errno.ENOENT, errno.ENOTDIR) else str(error)
-        # In all other cases, no event is missing. Either the directory was deleted, which causes an event for its
-        # parent, or the directory cannot be read, and then its files are not indexed either.
+        elif number == errno.EACCES:
+            self._watch_permissions(os.path.dirname(directory))  # noqa: PTH120
+        # In all other cases, no event is missing: the directory was deleted, which causes an event for its parent.
+
+    def _watch_permissions(self, parent: str) -> None:
+        """Watch the permissions in a directory that contains one that cannot be read.
+
+        Other directories are watched without them, because each copied or unpacked file would cause such an event.
+        """
+        with self._lock:
+            is_watched = parent in self._directories.values()
+        if is_watched:
+            with contextlib.suppress(OSError, ValueError):
+                self._inotify.add_watch(parent, flags.ATTRIB | flags.ONLYDIR | flags.MASK_ADD)
 
     def _run(self) -> None:
         while not self._stopping.is_set():
@@ -126,6 +138,8 @@ class InotifyEvents:
                 self._problems[directory] = MISSING
                 paths[directory] = None
             return
+        if mask & flags.ATTRIB and not (mask & flags.ISDIR and name):
+            return  # permissions matter only for the directories in a directory
         path = os.path.join(directory, name)  # noqa: PTH118
         paths[path] = None
         if mask & flags.ISDIR and mask & flags.MOVED_FROM:

@@ -178,6 +178,52 @@ def test_above_the_limit_of_watches_a_folder_is_scanned(
     assert str(large) in warning
 
 
+@linux_only
+def test_a_directory_that_becomes_readable_is_indexed(
+    tmp_path: Path, open_index: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The directory is unreadable only in this test, because the superuser can read every directory."""
+    from inotify_simple import INotify
+
+    from indexer import inotify
+
+    closed = tmp_path / "ws" / "pkg" / "closed"
+    write(closed / "deep" / "a.py")
+    write(closed.parent / "b.py")
+    closed.chmod(0)
+
+    def check(path: str | Path) -> None:
+        if Path(path) == closed and not closed.stat().st_mode & 0o777:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    class Checked(INotify):  # type: ignore[misc]
+        def add_watch(self, path: str, mask: int) -> int:
+            check(path)
+            return super().add_watch(path, mask)  # type: ignore[no-any-return]
+
+    def scandir(path: Path) -> Iterator[os.DirEntry[str]]:
+        check(path)
+        return os_scandir(path)
+
+    os_scandir = os.scandir
+    monkeypatch.setattr(inotify, "INotify", Checked)
+    monkeypatch.setattr("indexer.rules.os.scandir", scandir)
+    try:
+        index = open_index(tmp_path / "ws", poll_seconds=3_600)
+        assert files(index) == {"pkg/b.py"}
+        closed.chmod(0o755)
+        until(lambda: files(index) == {"pkg/b.py", "pkg/closed/deep/a.py"})
+        (folder,) = index._folders.values()
+        rules = folder.rules
+        (closed.parent / "b.py").chmod(0o600)
+        closed.chmod(0o700)
+        write(closed.parent / "c.py")
+        until(lambda: "pkg/c.py" in files(index))
+        assert folder.rules is rules, "a change of permissions causes a scan although all directories can be read"
+    finally:
+        closed.chmod(0o755)
+
+
 def test_a_missing_folder_does_not_affect_the_others(
     tmp_path: Path, open_index: Open, caplog: pytest.LogCaptureFixture
 ) -> None:
