@@ -146,7 +146,7 @@ def test_an_error_for_one_file_does_not_stop_the_others(
     def why_not(rules: Rules, path: str, **kwargs: str) -> Reason | None:
         if path == "bad.py":
             raise RuntimeError("a bug")
-        return checked(rules, path, **kwargs)  # type: ignore[arg-type]
+        return checked(rules, path, **kwargs)
 
     checked = Rules.why_not
     monkeypatch.setattr(Rules, "why_not", why_not)
