@@ -9,6 +9,7 @@ to its files. A `.repoformerignore` does apply, because the user wrote it for th
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,7 @@ class IgnoreFiles:
     """The ignore files of one workspace folder. Each is read once: make a new object when one of them changes.
 
     `submodules` has the paths of the submodules found so far. Git tracks submodules, so no ignore file of the outer
-    repository leaves them out.
+    repository leaves them out. Two threads may use one object: one scans the folder, and the other checks files.
     """
 
     def __init__(self, root: Path) -> None:
@@ -55,9 +56,10 @@ class IgnoreFiles:
         self._repositories: dict[str, list[Patterns]] = {}  # the exclude files of each repository inside the folder
         self._plain_directories: set[str] = set()
         inside = f"{lead}/" if lead else ""
-        self.submodules = {
+        self.submodules = frozenset(
             path.removeprefix(inside) for path in (git.submodules_of(top) if top else ()) if path.startswith(inside)
-        }
+        )
+        self._lock = threading.Lock()
 
     def decide(self, path: str) -> Decision | None:
         """Return what the ignore files say about a path relative to the root, or None if no pattern matches it.
@@ -89,8 +91,11 @@ class IgnoreFiles:
             if not git.is_repository(at):
                 self._plain_directories.add(name)
                 return True
-            self._repositories[name] = self._exclude_files(at, base=name)
-            self.submodules |= {f"{directory}{path}" for path in git.submodules_of(at)}
+            excludes, submodules = self._exclude_files(at, base=name), git.submodules_of(at)
+            with self._lock:
+                # A new set, because another thread may iterate over the old one.
+                self.submodules |= {f"{directory}{path}" for path in submodules}
+                self._repositories[name] = excludes
         return not git.is_linked_worktree(at)
 
     def knows_repository(self, directory: str) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from indexer.ignore import Patterns, split_lines
+from indexer.ignore_files import IgnoreFiles
 from indexer.rules import Rules
 from indexer.settings import IndexSettings
 
@@ -143,6 +144,17 @@ def test_a_linked_worktree_is_left_out_unless_it_is_the_root(tmp_path: Path, mov
     assert reason.rule == "worktree"
     brought_back = IndexSettings(include=(".worktrees/feature/",))
     assert ".worktrees/feature/main.py" in indexed(root, brought_back)
+
+
+def test_submodules_are_found_while_another_thread_looks_at_them(tmp_path: Path) -> None:
+    root, modules = tmp_path / "ws", '[submodule "a"]\n\tpath = a\n[submodule "b"]\n\tpath = b\n'
+    write(root, {"inner/.git/config": "", "inner/.gitmodules": modules, ".git/config": "", ".gitmodules": modules})
+    files = IgnoreFiles(root)
+    seen = iter(files.submodules)
+    first = next(seen)
+    assert files.enter("inner/")
+    assert {first, *seen} == {"a", "b"}
+    assert files.submodules == {"a", "b", "inner/a", "inner/b"}
 
 
 @needs_git
