@@ -193,11 +193,16 @@ def test_elements(source: str, said: str, shown: str) -> None:
         ("ruby", "get '/‸', to: 'a#b'\n", "users/:id', to: 'users#show'\n", "users/:id"),
         # the closer of a bracket may begin the line below
         ("c", "void f(void) {\n    if (‸\n        && b) {\n    }\n}\n", "a\n        && b) {\n", "a"),
+        # brackets and quotes in a comment are text
+        ("yaml", "# ‸\na: 1\n", "Don't (do\na: 1\n", "Don't (do"),
+        ("yaml", "a: 1 # it's ‸\nb: \"c\"\n", 'ok "now\nb:\n', 'ok "now'),
+        ("yaml", "a: ‸\n", "b#c\nd: 1\n", "b#c"),
+        ("toml", "# ‸\na = 1\n", "Don't (do\na = 1\n", "Don't (do"),
         # a label needs a statement
         ("swift", "switch x {\ncase .a:\n    f()\n‸\n}\n", "case .b:\n    g(y)\n}\n", "case .b:\n    g(y)"),
     ],
 )  # fmt: skip
-def test_what_the_editor_has_closed(language: str, source: str, said: str, shown: str) -> None:
+def test_texts_that_a_user_wants_to_see(language: str, source: str, said: str, shown: str) -> None:
     assert shaped(source, said, language) == shown
 
 

@@ -298,6 +298,8 @@ def _rows() -> dict[str, Callable[[], Syntax]]:
         "proto": _row(_SLASHES, _BOTH),
         "solidity": _row(_SLASHES, _BOTH),
         "graphql": _row(_HASH, {**_TRIPLE, **_DOUBLE}),
+        "yaml": _row(((r"(?<!\S)#",), {}), _DOUBLE, _CHARACTER),
+        "toml": _row(_HASH, _DOUBLE, _CHARACTER),
         "makefile": _row(_HASH, _BOTH, _ESCAPED, ("$", r"\$\$")),
         "dockerfile": _row(_HASH, _BOTH, _ESCAPED),
         "vue": _row((("//",), {"/*": "*/", "<!--": "-->"}), {**_DOUBLE, **_TEMPLATE}, _CHARACTER),
